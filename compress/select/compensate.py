@@ -61,13 +61,20 @@ def compensate(
             _take_statistics(meeting, stop)
         elif isinstance(stop, Ends):
             error = meeting.error()
-        elif stop.differs or not bool(stop.reader.weight.marks.all()):
+        elif (stop.differs or not bool(stop.reader.weight.marks.all())) and not _is_right(meeting, stop):
             _refit(meeting, stop)
     own = tensors_of(model)
     for name, made in tensors.of.items():
         if not torch.equal(made.dense, made.pruned):
             own[name].copy_(torch.where(made.marks, made.pruned, made.dense))
     return error
+
+
+def _is_right(meeting: Meeting, stop: Reads) -> bool:
+    """Whether all rows that are left give what they gave, so that a fit would change them by rounding alone."""
+    keep = stop.reader.product.matrix(stop.reader.weight.marks)
+    whole = bool((keep.any(2) == keep.all(2)).all())
+    return whole and all(isinstance(one, Reads) and one.as_dense for one in meeting.stops)
 
 
 def _refit(meeting: Meeting, stop: Reads) -> None:

@@ -43,13 +43,14 @@ class Reads:
 
     inputs: what it reads in the pruned network. wanted: what it is to give: the same as in the dense network, and at
         the end of a branch what the stream lacks, for it to be again what it was before others were removed.
-    differs: whether a branch is missing before it.
+    differs: whether a branch is missing before it. as_dense: whether `inputs` and `wanted` are the dense network's.
     """
 
     reader: Reader
     inputs: Tensor
     wanted: Tensor
     differs: bool = False
+    as_dense: bool = False
 
     @property
     def key(self) -> Hashable:
@@ -243,7 +244,9 @@ def _read(
     dense = _computed(node, values, 0)
     missing = more[node] = _more(plan, node, values, dense)
     wanted = dense if missing is None else dense + missing
-    yield Reads(plan.readers[node], values[source_of(node)].pruned, wanted, node in plan.missing.differ)
+    source = values[source_of(node)]
+    as_dense = missing is None and torch.equal(source.dense, source.pruned)
+    yield Reads(plan.readers[node], source.pruned, wanted, node in plan.missing.differ, as_dense)
     return plan.both(lambda: dense, partial(_computed, node, values, 1))
 
 
@@ -362,7 +365,7 @@ def _gates(plan: Plan, own: Sequence[fx.Node], which: int, values: Sides) -> Ite
         reader = Reader(weight, bias, windows.linear(weight.dense))
         if reader.is_free(plan.once):
             wanted = nn.functional.linear(values.dense, weight.dense, None if bias is None else bias.dense)
-            yield Reads(reader, values.pruned, wanted)
+            yield Reads(reader, values.pruned, wanted, as_dense=torch.equal(values.dense, values.pruned))
 
 
 def _layer(
