@@ -186,8 +186,8 @@ Histogram = TypedDict(
         "sampled_from": NotRequired[
             Annotated[
                 Positive,
-                "How many entries there are, if the counts and the threshold are of a random sample of them; absent "
-                "where they are of all.",
+                "How many entries there are, if all figures here are of a random sample of them; absent where they are "
+                "of all.",
             ]
         ],
     },

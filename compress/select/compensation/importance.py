@@ -102,6 +102,11 @@ def _seen(meeting: Meeting, reader: Reader) -> tuple[Tensor, float]:
     inputs, outputs = (in_float(torch.cat([part[which] for part in parts], dim=1).cpu()) for which in (0, 1))
     if not bool(inputs.isfinite().all()):
         raise InputError("batches: an input of a layer is NaN or infinite there; remove such samples")
+    if inputs.shape[1] < 2:
+        raise InputError(
+            "batches: a layer reads a single row there, which does not show how its outputs vary; give more samples, "
+            "or leave out the layer"
+        )
     return inputs, max(float(outputs.double().var(dim=1).sum()), _LEAST)
 
 

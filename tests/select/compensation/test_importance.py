@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+import compress
+from compress.errors import InputError
 from compress.graph.coupling import couplings
 from compress.inputs import inputs_of
 from compress.select.compensation.importance import importance_of_nodes, importance_of_weights
@@ -80,3 +82,9 @@ def test_weights_are_worth_what_the_surgeon_says(size):
     energy = float(model(inputs).detach().double().movedim(1, 0).flatten(1).var(1).sum())
     wanted = model[0].weight.detach().double().square().flatten(1).numpy() / np.diag(np.linalg.inv(matrix)) / energy
     np.testing.assert_allclose(found.flatten(1).numpy(), wanted, rtol=1e-3)
+
+
+def test_a_single_sample_is_refused():
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 5))
+    with pytest.raises(InputError, match="a single row"):
+        compress.prune(model, torch.randn(1, 8), macs=0.6, batches=[torch.randn(1, 8)])
