@@ -61,7 +61,7 @@ def compensate(
             _take_statistics(meeting, stop)
         elif isinstance(stop, Ends):
             error = meeting.error()
-        elif (stop.differs or not bool(stop.reader.weight.marks.all())) and not _is_right(meeting, stop):
+        elif isinstance(stop, Reads) and _is_to_fit(meeting, stop):
             _refit(meeting, stop)
     own = tensors_of(model)
     for name, made in tensors.of.items():
@@ -70,16 +70,17 @@ def compensate(
     return error
 
 
-def _is_right(meeting: Meeting, stop: Reads) -> bool:
-    """Whether all rows that are left give what they gave, so that a fit would change them by rounding alone."""
-    keep = stop.reader.product.matrix(stop.reader.weight.marks)
+def _is_to_fit(meeting: Meeting, stop: Reads) -> bool:
+    """Not if nothing is pruned, or if all rows that are left give what they gave: a fit would only round them."""
+    keep = stop.reader.product.matrix(stop.weight.marks)
     whole = bool((keep.any(2) == keep.all(2)).all())
-    return whole and all(isinstance(one, Reads) and one.as_dense for one in meeting.stops)
+    as_it_was = whole and all(isinstance(one, Reads) and one.as_dense for one in meeting.stops)
+    return (stop.differs or not bool(keep.all())) and not as_it_was
 
 
 def _refit(meeting: Meeting, stop: Reads) -> None:
     """Fit the weight and the bias of the reader that all batches have come to."""
-    weight, bias = stop.reader.weight, stop.reader.bias
+    weight, bias = stop.weight, stop.reader.bias
     if not bool(weight.marks.any()):
         return
     product = stop.reader.product.of_used(weight.marks)

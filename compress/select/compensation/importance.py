@@ -14,7 +14,7 @@ from compress.graph.coupling import Coupling, Member
 from compress.graph.trace import Trace, tensors_of
 from compress.inputs import Inputs
 from compress.select.compensation.fit import in_float, squares_of
-from compress.select.compensation.lockstep import Meeting, Reads, meetings
+from compress.select.compensation.lockstep import LooksUp, Meeting, Reads, meetings
 from compress.select.compensation.readers import OwnTensors, Reader
 
 ROWS = 4000
@@ -22,6 +22,8 @@ ROWS = 4000
 
 _RIDGE = 1e-3  # of the inputs' mean square
 _ROUNDS = 128
+_UNSEEN = 0.5
+"""How often a row of an embedding counts as looked up besides: half a time (Krichevsky and Trofimov, 1981)."""
 _LEAST = 1e-30
 
 
@@ -29,7 +31,8 @@ _LEAST = 1e-30
 def importance_of_weights(model: nn.Module, names: Sequence[str], calls: Sequence[Inputs]) -> list[Tensor]:
     """A score for each entry of the parameters `names`, larger = keep: w^2 / 2 [H^-1]_jj over the outputs' energy.
 
-    Entries that no adjustable layer uses have their share of the tensor's squares.
+    Entries of embeddings have their share of the squares that are looked up, those that no adjustable layer uses have
+    that of the tensor's squares.
 
     Raises:
         InputError, UnsupportedModelError: as `meetings`.
@@ -39,12 +42,10 @@ def importance_of_weights(model: nn.Module, names: Sequence[str], calls: Sequenc
     wanted: dict[int, list[Tensor]] = defaultdict(list)
     for name, scores in found.items():
         wanted[_storage(own.named(name).dense)].append(scores)
-    for reader, meeting in _read(model, own, calls):
-        if targets := wanted.get(_storage(reader.weight.pruned)):
-            inputs, energy = _seen(meeting, reader)
-            matrix = reader.product.matrix(reader.weight.dense).double().cpu()
-            scores = matrix.square() / _inverse(inputs).diagonal(dim1=1, dim2=2)[:, None] / energy
-            places = reader.product.matrix(reader.weight.marks)
+    for meeting in meetings(model, own, calls, {}, alone=True):
+        stop = meeting.stops[0]
+        if isinstance(stop, Reads | LooksUp) and (targets := wanted.get(_storage(stop.weight.pruned))):
+            places, scores = _of_layer(meeting, stop.reader) if isinstance(stop, Reads) else _of_table(meeting)
             for target in targets:
                 target.view(-1)[places.flatten()] = scores.flatten()
     return [found[name].to(own.named(name).dense.device) for name in names]
@@ -84,6 +85,26 @@ def importance_of_nodes(
     return {
         coupling: _taken_away(found) if found else _shares_of_nodes(coupling, own) for coupling, found in seen.items()
     }
+
+
+def _of_layer(meeting: Meeting, reader: Reader) -> tuple[Tensor, Tensor]:
+    """Numbers of the weight's entries, and their scores, [groups, outputs, entries]."""
+    inputs, energy = _seen(meeting, reader)
+    matrix = reader.product.matrix(reader.weight.dense).double().cpu()
+    scores = matrix.square() / _inverse(inputs).diagonal(dim1=1, dim2=2)[:, None] / energy
+    return reader.product.matrix(reader.weight.marks), scores
+
+
+def _of_table(meeting: Meeting) -> tuple[Tensor, Tensor]:
+    """Numbers of an embedding's entries, and their scores, [rows, width].
+
+    An embedding is a layer whose inputs are zeros with a single 1, so H is diagonal: how often each row is looked up.
+    """
+    seen = [stop for stop in meeting.stops if isinstance(stop, LooksUp)]
+    marks, squares = seen[0].weight.marks, seen[0].weight.dense.double().cpu().square()
+    ids = torch.cat([stop.ids.flatten().cpu() for stop in seen])
+    scores = (ids.bincount(minlength=len(squares)) + _UNSEEN)[:, None] * squares
+    return marks, scores / scores.sum().clamp_min(_LEAST)
 
 
 def _read(model: nn.Module, own: OwnTensors, calls: Sequence[Inputs]) -> Iterator[tuple[Reader, Meeting]]:

@@ -53,8 +53,12 @@ class Reads:
     as_dense: bool = False
 
     @property
+    def weight(self) -> Own:
+        return self.reader.weight
+
+    @property
     def key(self) -> Hashable:
-        return self.reader.weight.key
+        return self.weight.key
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,18 @@ class Normalizes:
 
 
 @dataclass(frozen=True)
+class LooksUp:
+    """A batch has come to an embedding, of which it takes the rows `ids`."""
+
+    weight: Own
+    ids: Tensor
+
+    @property
+    def key(self) -> Hashable:
+        return self.weight.key
+
+
+@dataclass(frozen=True)
 class Ends:
     """A batch has come to the outputs: all tensors in them."""
 
@@ -81,7 +97,7 @@ class Ends:
         return "outputs"
 
 
-Stop = Reads | Normalizes | Ends
+Stop = Reads | Normalizes | LooksUp | Ends
 
 
 @dataclass(frozen=True)
@@ -233,6 +249,8 @@ def stops(plan: Plan, given: Inputs) -> Iterator[Stop]:
                 values[node] = yield from _recurrent(plan, node, values)
             else:
                 values[node] = plan.both(partial(_computed, node, values, 0), partial(_computed, node, values, 1))
+            if plan.alone and name_of(node) == "embedding" and (looks_up := _looks_up(plan, node, values)) is not None:
+                yield looks_up
         for done in plan.last.get(node, ()):
             values.pop(done, None)
 
@@ -248,6 +266,12 @@ def _read(
     as_dense = missing is None and torch.equal(source.dense, source.pruned)
     yield Reads(plan.readers[node], source.pruned, wanted, node in plan.missing.differ, as_dense)
     return plan.both(lambda: dense, partial(_computed, node, values, 1))
+
+
+def _looks_up(plan: Plan, node: fx.Node, values: Mapping[fx.Node, Sides]) -> LooksUp | None:
+    given = arguments_of(node)
+    weight = plan.seen.get(given["weight"])
+    return LooksUp(weight, values[given["indices"]].dense) if weight is not None and weight.key in plan.once else None
 
 
 def _computed(node: fx.Node, values: Mapping[fx.Node, Sides], side: int) -> Any:

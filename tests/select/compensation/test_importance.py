@@ -84,6 +84,29 @@ def test_weights_are_worth_what_the_surgeon_says(size):
     np.testing.assert_allclose(found.flatten(1).numpy(), wanted, rtol=1e-3)
 
 
+class Words(nn.Module):
+    """A table that is looked up twice is left to the share of its squares."""
+
+    def __init__(self):
+        super().__init__()
+        self.word, self.twice, self.head = nn.Embedding(6, 4), nn.Embedding(6, 4), nn.Linear(4, 3)
+
+    def forward(self, ids):
+        return self.head(self.word(ids) + self.twice(ids) + self.twice(5 - ids))
+
+
+def test_rows_of_an_embedding_are_worth_as_often_as_they_are_looked_up():
+    torch.manual_seed(0)
+    model = Words().eval()
+    batches = [torch.tensor([[0, 1, 1], [4, 1, 0]]), torch.tensor([[1, 4, 4]])]  # 2 and 3 and 5 are not there
+    found = importance_of_weights(model, ["word.weight", "twice.weight"], [inputs_of(one) for one in batches])
+    one_hot = nn.functional.one_hot(torch.cat(batches).flatten(), 6).double().numpy()
+    word, twice = (table.weight.detach().double().square().numpy() for table in (model.word, model.twice))
+    worth = word * np.diag(one_hot.T @ one_hot + 0.5 * np.eye(6))[:, None]
+    np.testing.assert_allclose(found[0].numpy(), worth / worth.sum(), rtol=1e-6)
+    np.testing.assert_allclose(found[1].numpy(), twice / twice.sum(), rtol=1e-6)
+
+
 def test_a_single_sample_is_refused():
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 5))
     with pytest.raises(InputError, match="a single row"):
