@@ -46,6 +46,8 @@ NETWORKS: dict[str, tuple[str, list[str]]] = {
 MACS = {"resnet20": 0.7, ALL_IMAGES: 0.7, "vit": 0.75, "bert": 0.75}
 PLAIN, RECALIBRATED, CUT, PRUNE = "magnitude", "magnitude, norms re-estimated", "obs", "compress.prune"
 ABLATION = "ablation"
+BUT_EMBEDDINGS = "50 % of the weights but embeddings"
+"""As is usual for language models (Frantar & Alistarh, "SparseGPT", 2023)."""
 
 
 def main() -> None:
@@ -96,6 +98,8 @@ class Network:
             "50 % of the weights": {"sparsity": 0.5, "target": compress.weights("*")},
             "fewer branches": {"macs": macs, "target": compress.branches("*")},
         }
+        if tables := [name for name, layer in self.model.named_modules() if isinstance(layer, nn.Embedding)]:
+            amounts[BUT_EMBEDDINGS] = {"sparsity": 0.5, "target": compress.weights("*", exclude=tables)}
         for amount, how in amounts.items():
             for method in (PRUNE, ABLATION) if amount == "fewer branches" else (PRUNE, PLAIN, RECALIBRATED, CUT):
                 cell = f"{amount}, {method}, seed {seed}"
