@@ -97,7 +97,7 @@ class Study:
         self._train_dense(seed)
         rate, began = self._rate(cell), time.process_time()
         model, found = self._pruned(cell, seed, rate, self.network.epochs, self.data)
-        found |= sizes(model, self.data.example.args[0], cell == NODES)
+        found |= sizes(model, self.data.example.args[0], cell == NODES) | {"int8": self._in_int8(model, cell)}
         found["seconds"] = round(time.process_time() - began, 1)
         print(self.name, key, found, flush=True)
         CELLS.note(self.name, "cells", {key: found})
@@ -140,6 +140,17 @@ class Study:
         load_weights(model, read_weights(self._weights(seed)), str(self._weights(seed)))
         found = run_stage(model, recipe.stages[0], 0, Pruned(), on_cpu(recipe, data, seed))["after_removal"]
         return model, {"error": 1 - found["accuracy"], "loss": found["loss"]}
+
+    def _in_int8(self, model: nn.Module, cell: str) -> dict[str, Any]:
+        """Of the file without zeros in 8 bits: its bytes, and the test error of the network that it is."""
+        example, recipe = self.data.example.args[0], load_recipe(self.name)
+        small = compress.slim(model, example) if cell == NODES else model
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "int8.safetensors"
+            compress.export.sparse(small, path, int8=True)
+            again = compress.load(path, model=lambda: build_model(recipe.model, 0))
+            error = 1 - on_cpu(recipe, self.data, 0).evaluate(again)["accuracy"]
+            return {"bytes": path.stat().st_size, "error": error}
 
     def _built(self, recipe: Recipe, seed: int) -> nn.Module:
         # Convolutions of a few channels are faster in this order in memory.

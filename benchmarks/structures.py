@@ -61,11 +61,15 @@ def chain(kind: str, words: str) -> tuple[str, list[str], int, float]:
 NETWORKS: dict[str, tuple[str, list[str], int, float]] = {
     "mnist_autoencoder": ("mnist_latent", AUTOENCODER, 3, 3e-3),
     "fashion_autoencoder": ("fashion_mnist_ae", [*AUTOENCODER, "data.train=20000"], 3, 3e-3),
-    "conv_autoencoder": ("cifar10_ae", CONVOLUTIONAL, 3, 3e-3),
+    "conv_autoencoder": ("cifar10_ae", CONVOLUTIONAL, 3, 6e-3),
     **{name: SMALL[name] for name in ("lstm", "mobilenet", "vit", "resnet20")},
     **{f"chain_{kind}{words}": chain(kind, words) for kind in ("autoencoder", "classifier") for words in CHAINS},
 }
 """The chains differ in one thing at a time: what is learned, norms, shortcuts."""
+WHOLE = {"conv_autoencoder": "decoder.1"}
+"""A layer that keeps its nodes: its 72 are 8 channels of 3 x 3. The peer cannot prune these, and 2 channels would be a
+narrower code than the latent nodes."""
+
 SEVENTY_PERCENT = {"sparsity": 0.7}
 QUARTER = {"macs": 0.25}
 
@@ -213,7 +217,8 @@ class Study:
         batch = min(BATCH, self.recipe.data.batch_size)
         retrain = f"epochs: {self.epochs}, batch_size: {batch}, optimizer: adamw, lr: {rate}, lr_schedule: cosine"
         teacher = ", distill: {weight: 0.5}" if distilled else ""
-        target = "target: {nodes: '*'}, scope: layer, min_keep: 1"
+        whole = f", exclude: {WHOLE[self.name]}" if self.name in WHOLE else ""
+        target = f"target: {{nodes: '*'{whole}}}, scope: layer, min_keep: 1"
         return self._recipe(f"stages=[{{{target}, {stage}, retrain: {{{retrain}, weight_decay: 1e-2{teacher}}}}}]")
 
     def _peer(

@@ -296,7 +296,7 @@ def lenet() -> str:
     parts = []
     for network, found in measured("lenet").items():
         dense = [100 * cell["error"] for cell in found["dense"].values()]
-        rows = [["dense", "1x", _spread(dense), "", str(len(dense))]]
+        rows = [["dense", "1x", _spread(dense), "", "", "", str(len(dense))]]
         for setting, cells in _by_setting(found, "").items():
             times, _, removal = setting.partition(", ")
             errors = [100 * cell["error"] for cell in cells]
@@ -307,10 +307,14 @@ def lenet() -> str:
                     f"nodes, soft: {widths}",
                     f"{mean(cell['macs'] for cell in cells):.3f} of the multiply-adds",
                 )
-            rows.append([removal, times, _spread(errors), size, str(len(errors))])
-        rows += [[f"published: {who}", times, error, "", ""] for who, times, error in PUBLISHED[network]]
-        titles = ("weights removed", "compression", "test error in %", "file in kB", "seeds")
-        parts.append(f"**{NAMES_OF_LENETS[network]}**\n\n{table(titles, rows, right=3)}")
+            int8 = [cell["int8"] for cell in cells if "int8" in cell]
+            rounded = [f"{mean(one['bytes'] for one in int8) / 1000:.1f}" if int8 else ""]
+            rounded.append(_spread([100 * one["error"] for one in int8]) if int8 else "")
+            rows.append([removal, times, _spread(errors), size, *rounded, str(len(errors))])
+        rows += [[f"published: {who}", times, error, "", "", "", ""] for who, times, error in PUBLISHED[network]]
+        files = ("file in kB", "int8 file in kB", "its error in %")
+        titles = ("weights removed", "compression", "test error in %", *files, "seeds")
+        parts.append(f"**{NAMES_OF_LENETS[network]}**\n\n{table(titles, rows, right=5)}")
     return "\n\n".join(parts)
 
 

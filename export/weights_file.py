@@ -1,6 +1,7 @@
 """Writes `.safetensors`: the weights by name, and the metadata from which `compress.load` rebuilds a slim network."""
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from torch import nn
 from torch.nn.utils import prune
 
 from compress.errors import InputError, OutputError
+from compress.files import rounding
 from compress.files.atomic import require_path
 from compress.files.checkpoint import write_weights
 from compress.graph.network import require_unwrapped, uncompiled
-from compress.options import shown
+from compress.graph.twin import copied
+from compress.options import check, shown
 from compress.slimming.edits import edits_to_json
 
 _ADDED = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -24,16 +27,22 @@ def safetensors(model: nn.Module, path: str | os.PathLike[str], *, metadata: Map
 
     Args:
         model: a network without pruning hooks; the edits of `compress.slim` go into the metadata.
-        metadata: more text by key. The keys `shape_edits` and `softprune.sparse` are reserved.
+        metadata: more text by key. The keys `shape_edits`, `softprune.sparse` and `softprune.int8` are reserved.
 
     Raises:
         InputError: the model still has pruning hooks.
         OutputError: `path` does not end in .safetensors, or cannot be written.
     """
-    _write(model, path, metadata, sparse=False)
+    _write(model, path, metadata)
 
 
-def sparse(model: nn.Module, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> None:
+def sparse(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    int8: bool = False,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write the state_dict without its zeros; `compress.load(path, model=...)` reads it back, to the last bit.
 
     Each tensor, those of convolutions included, has its nonzero values and their places, as bits or as the numbers of
@@ -43,14 +52,37 @@ def sparse(model: nn.Module, path: str | os.PathLike[str], *, metadata: Mapping[
 
     Args:
         model, metadata: as for `safetensors`; a network of `compress.sparse` gives the same file as the dense one.
+        int8: round the parameters of two or more dimensions to 8 bits, with a scale for each row (each index of the
+            first dimension). The file is then not equal to the network: measure the one that `compress.load` returns.
+            A weight differs by at most half of its row's scale, which is the row's largest magnitude divided by 127.
 
     Raises:
         InputError, OutputError: as `safetensors`.
     """
-    _write(model, path, metadata, sparse=True)
+    check("int8", int8, bool)
+    _write(model, path, metadata, sparse=True, int8=int8)
 
 
-def _write(model: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, str] | None, *, sparse: bool) -> None:
+def rounded(model: nn.Module) -> nn.Module:
+    """The network of the file that `sparse(model, path, int8=True)` writes."""
+    entries, text = rounding.rounded(model.state_dict(), _matrices(model))
+    copy = copied(model)
+    copy.load_state_dict(rounding.restored(entries, text, sys.maxsize, ""))
+    return copy
+
+
+def _matrices(model: nn.Module) -> list[str]:
+    return [name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter.dim() > 1]
+
+
+def _write(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None,
+    *,
+    sparse: bool = False,
+    int8: bool = False,
+) -> None:
     model = uncompiled(model)
     require_plain(model)
     require_path("path", path)
@@ -62,7 +94,7 @@ def _write(model: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str
     tensors = model.state_dict()
     if sparse:  # a mask of torch.nn.utils.prune leaves -0.0, which is a value to the codes
         tensors = {name: tensor + 0.0 if tensor.dtype in _ADDED else tensor for name, tensor in tensors.items()}
-    write_weights(tensors, path, {**(metadata or {}), **more}, sparse=sparse)
+    write_weights(tensors, path, {**(metadata or {}), **more}, sparse=sparse, int8=_matrices(model) if int8 else ())
 
 
 def require_metadata(metadata: object) -> None:

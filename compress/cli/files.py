@@ -44,7 +44,9 @@ def export(
     formats: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", help="onnx, safetensors, pt2 or sparse; by default all except sparse.", rich_help_panel=OUTPUT
+            "--format",
+            help="onnx, safetensors, pt2, sparse or sparse_int8; by default the first three.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     opset: Annotated[
@@ -55,7 +57,7 @@ def export(
     force: ForceOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write ONNX, safetensors (sparse: without zeros) and .pt2 files, with masks folded.
+    """Write ONNX, safetensors (sparse: without zeros; sparse_int8: rounded, too) and .pt2 files, with masks folded.
 
     Example: compress export model.pt --recipe mnist_ae -o files
     """

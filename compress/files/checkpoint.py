@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +20,10 @@ from compress.files.foreign import reading
 from compress.files.layouts import Contents, only, under
 from compress.files.limits import require_plain_tensors
 from compress.files.packing import KEY as PACKING
-from compress.files.packing import packed, unpacked
+from compress.files.packing import most, packed, unpacked
 from compress.files.places import place, shards
+from compress.files.rounding import KEY as ROUNDING
+from compress.files.rounding import restored, rounded
 from compress.files.torch_file import RESAVE, read_torch
 from compress.options import shown
 from compress.slimming.edits import apply_edits, edits_from_json
@@ -110,6 +112,7 @@ def write_weights(
     metadata: Mapping[str, str] | None = None,
     *,
     sparse: bool = False,
+    int8: Collection[str] = (),
 ) -> None:
     """Write a state_dict as `.pt`, `.pth` or `.safetensors`; the same tensors give the same bytes.
 
@@ -118,13 +121,17 @@ def write_weights(
 
     Args:
         sparse: of `.safetensors`, whether zeros are packed; see `compress.files.packing`.
+        int8: of `.safetensors`, the names of the tensors to round to 8 bits; see `compress.files.rounding`.
 
     Raises:
         OutputError: the file cannot be written, its suffix is none of the three, or a `.pt` is to hold metadata or to
-            be packed.
+            be packed or rounded.
     """
     path = Path(path)
     own = _each_its_own(tensors)
+    if int8:
+        own, rounding = rounded(own, int8)
+        metadata = {**(metadata or {}), ROUNDING: rounding}
     if sparse:
         own, packing = packed(own)
         metadata = {**(metadata or {}), PACKING: packing}
@@ -300,6 +307,9 @@ def _read_safetensors(path: Path) -> WeightsFile:
     packing = metadata.pop(PACKING, None)
     if packing is not None:
         tensors = unpacked(tensors, packing, path.stat().st_size, damaged)
+    rounding = metadata.pop(ROUNDING, None)
+    if rounding is not None:
+        tensors = restored(tensors, rounding, most(path.stat().st_size), damaged)
     return WeightsFile({"": tensors}, metadata)
 
 

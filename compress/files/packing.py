@@ -47,7 +47,7 @@ def packed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
         tensors: contiguous ones on the CPU.
     """
     found, described = _packed(tensors, ("bitmask", "gaps"))
-    if _size(tensors) > _most(_size(found)):  # of nearly nothing but zeros: what no reader could tell from an attack
+    if _size(tensors) > most(_size(found)):  # of nearly nothing but zeros: what no reader could tell from an attack
         found, described = _packed(tensors, ("bitmask",))
     return found, json.dumps({"version": _VERSION, "tensors": described}, separators=(",", ":"))
 
@@ -72,7 +72,7 @@ def unpacked(entries: Mapping[str, Tensor], text: str, size: int, damaged: str) 
         if values is None or places is None or values.dim() != 1 or places.dim() != 1 or places.dtype != torch.uint8:
             raise CheckpointError(f"{damaged}: {name!r} lacks its values or their places")
         claimed += math.prod(shape) * values.itemsize
-        if claimed > _most(size):
+        if claimed > most(size):
             raise CheckpointError(f"{damaged}: it has {size:,} bytes, and its tensors claim {claimed:,} and more")
         try:
             found[name] = _filled(values, _nonzero(code, places.numpy(), math.prod(shape)), shape)
@@ -81,7 +81,8 @@ def unpacked(entries: Mapping[str, Tensor], text: str, size: int, damaged: str) 
     return {**found, **left}
 
 
-def _most(size: int) -> int:
+def most(size: int) -> int:
+    """Bytes that the tensors of a file of `size` bytes may take."""
     return _ROOM + _TIMES * size
 
 

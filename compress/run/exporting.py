@@ -12,6 +12,7 @@ from compress.documents import Exported, ExportedFile
 from compress.errors import InputError
 from compress.export.onnx_file import converted
 from compress.export.reading_back import read_back
+from compress.export.weights_file import rounded
 from compress.files.checkpoint import read_weights, rebuild
 from compress.files.places import place, size_of
 from compress.options import check, require_word
@@ -25,7 +26,12 @@ from compress.run.output import whole_folder
 from compress.run.shareable import shareable_recipe, without_folders
 
 USUAL = ("onnx", "safetensors", "pt2")
-FORMATS = {**{kind: f"model.{kind}" for kind in USUAL}, "sparse": "model.sparse.safetensors"}
+SPARSE, SPARSE_INT8 = "sparse", "sparse_int8"
+FORMATS = {
+    **{kind: f"model.{kind}" for kind in USUAL},
+    SPARSE: "model.sparse.safetensors",
+    SPARSE_INT8: "model.sparse.int8.safetensors",
+}
 """The file of each format."""
 
 FILES = tuple(FORMATS.values())
@@ -92,9 +98,10 @@ def export(
             )
         if "safetensors" in formats:
             compress.export.safetensors(model, folder / "model.safetensors", metadata=note)
-        if "sparse" in formats:
-            compress.export.sparse(model, folder / FORMATS["sparse"], metadata=note)
-        written = {folder / FORMATS[kind]: model for kind in formats}
+        for kind in (SPARSE, SPARSE_INT8):
+            if kind in formats:
+                compress.export.sparse(model, folder / FORMATS[kind], int8=kind == SPARSE_INT8, metadata=note)
+        written = {folder / FORMATS[kind]: rounded(model) if kind == SPARSE_INT8 else model for kind in formats}
         back = read_back(written, example, network=fresh_network(wanted, source), dynamic=dynamic)
         files: dict[str, ExportedFile] = {
             name: {"bytes": (folder / name).stat().st_size} for name in sorted(FILES) if (folder / name).exists()

@@ -10,6 +10,7 @@ from torch.nn.utils import prune
 import compress
 import compress.export
 from compress.errors import InputError, OutputError
+from compress.export.weights_file import rounded
 
 
 def network() -> nn.Module:
@@ -79,6 +80,26 @@ def test_without_zeros(tmp_path: Path) -> None:
         compress.export.sparse(model, tmp_path / "w.pt")
     compress.export.sparse(slim_network(), tmp_path / "slim.safetensors")
     assert compress.load(tmp_path / "slim.safetensors", model=network)[0].weight.shape == (27, 6)
+
+
+def test_without_zeros_and_rounded(tmp_path: Path) -> None:
+    """The file is not the network; what it is, `rounded` says. Buffers and vectors remain as they are."""
+    model = nn.Sequential(nn.Linear(40, 60), nn.BatchNorm1d(60), nn.Linear(60, 30))
+    model[0].register_buffer("table", torch.randn(40, 40))
+    compress.Pruner(model, "*", sparsity=0.9, scope="layer").finalize()
+    compress.export.sparse(model, tmp_path / "int8.safetensors", int8=True)
+    found = compress.load(tmp_path / "int8.safetensors", model=lambda: make(model))
+    assert all(map(torch.equal, found.state_dict().values(), rounded(model).state_dict().values()))
+    for name, tensor in model.state_dict().items():
+        after, is_matrix = found.state_dict()[name], name in ("0.weight", "2.weight")
+        step = tensor.abs().amax(1, keepdim=True) / 127 if is_matrix else torch.zeros(())
+        assert bool(((after - tensor).abs() <= 0.501 * step).all())
+        assert bool((after != tensor).any()) == is_matrix
+        assert torch.equal(after == 0, tensor == 0) or is_matrix
+    compress.export.sparse(slim_network(), tmp_path / "slim.safetensors", int8=True)
+    assert compress.load(tmp_path / "slim.safetensors", model=network)[0].weight.shape == (27, 6)
+    with pytest.raises(InputError, match="int8: found 'yes'"):
+        compress.export.sparse(model, tmp_path / "w.safetensors", int8="yes")
 
 
 def make(model: nn.Sequential) -> nn.Module:

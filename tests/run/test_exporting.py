@@ -97,6 +97,18 @@ def test_without_zeros(run: Run, applied: Path, tmp_path: Path) -> None:
     assert all(torch.equal(one.sets[""][name], tensor) for name, tensor in other.sets[""].items())
 
 
+def test_without_zeros_and_rounded(run: Run, applied: Path, tmp_path: Path) -> None:
+    """A fresh process computes with the file as the rounded network does."""
+    result = run("export", applied / "slim.safetensors", "-o", tmp_path / "out", "--format", "sparse_int8")
+    file = tmp_path / "out" / "model.sparse.int8.safetensors"
+    assert f"{file}: {file.stat().st_size:,} bytes" in result.stdout
+    assert 3 * file.stat().st_size < (applied / "slim.safetensors").stat().st_size
+    one, other = (read_weights(path).sets[""] for path in (file, applied / "slim.safetensors"))
+    changed = {name for name, tensor in other.items() if not torch.equal(one[name], tensor)}
+    assert changed
+    assert all(torch.allclose(one[name], other[name], atol=0.02) for name in other)
+
+
 def test_changes_are_of_a_recipe_that_is_named(run: Run, applied: Path, recipe: Path, tmp_path: Path) -> None:
     small = autoencoder(4, (1, 6, 6))
     torch.save(small.state_dict(), tmp_path / "small.pt")
