@@ -1,6 +1,7 @@
 """`Shaping`: attributes of the samples are kept in a latent space, or dropped from it, while nodes are pruned.
 
-A wanted attribute has a head, a linear layer on the remaining nodes, that learns it together with the network. An
+A wanted attribute has a head, a linear layer on the remaining nodes, that learns it together with the network. It is
+given codes of unit scale, so that the network gains nothing by longer codes, which would cost the task. An
 unwanted one has an adversary that learns it as well as it can from the remaining nodes, while its gradient reaches the
 network reversed (Ganin et al., "Domain-adversarial training of neural networks", 2016); beside it, the network lowers
 a measure of dependence between the nodes and the classes that has a closed form. Heads and adversaries have their own
@@ -107,11 +108,11 @@ class Shaping:
             codes, found = self._of_latest_pass(attributes)
             kept = self._latent.kept().to(codes.device)
             total = codes.new_zeros(())
+            unit = _changed(codes, kept, _of_unit_scale)
             for (name, weight), head in zip(self._keep.items(), self._heads.modules, strict=True):
-                total = total + weight * F.cross_entropy(head(codes * kept), found[name])
+                total = total + weight * F.cross_entropy(head(unit), found[name])
             if self._drop:
-                white = torch.zeros_like(codes)
-                white[:, kept] = whitened(codes[:, kept])
+                white = _changed(codes, kept, whitened)
                 self._train_adversaries(white.detach(), found)
                 for (name, weight), adversary in zip(self._drop.items(), self._adversaries.modules, strict=True):
                     total = total + weight * self._dependence(white, found[name], adversary)
@@ -280,6 +281,19 @@ def _require_attributes(keep: Mapping[str, float], drop: Mapping[str, float], cl
             check(f"classes[{name!r}]", classes[name], int, ge=2)
     if both := [name for name in keep if name in drop]:
         raise InputError(f"{both[0]!r} is in keep and in drop; remove it from one of them")
+
+
+def _changed(codes: Tensor, kept: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """`change` of the kept nodes among codes [N, nodes]; the others are 0."""
+    found = torch.zeros_like(codes)
+    found[:, kept] = change(codes[:, kept])
+    return found
+
+
+def _of_unit_scale(codes: Tensor) -> Tensor:
+    """Codes [N, nodes] with mean 0 in each node and a mean square of 1 over all nodes together, over the batch."""
+    codes = codes - codes.mean(0)
+    return codes / (codes.square().mean() + 1e-12).sqrt()
 
 
 def _adversary(nodes: int, classes: int) -> nn.Module:

@@ -176,9 +176,10 @@ def test_the_terms_are_the_weighted_sum_of_their_formulas() -> None:
         value = shaping.loss({name: classes[rows] for name, classes in ATTRIBUTES.items()})
         head, adversary = shaping._heads.modules[0], shaping._adversaries.modules[0]
         z = seen[0].detach()
-        masked = torch.zeros_like(z)
-        masked[:, kept] = z[:, kept]
-        logits = F.linear(masked, head.weight, head.bias).double().log_softmax(1).detach().numpy()
+        apart = z.double().numpy()[:, kept] - z.double().numpy()[:, kept].mean(0)
+        weight, bias = head.weight.detach().double().numpy()[:, kept], head.bias.detach().double().numpy()
+        said_by_head = apart / np.sqrt((apart**2).mean()) @ weight.T + bias
+        logits = said_by_head - np.log(np.exp(said_by_head).sum(1, keepdims=True))
         own = -logits[np.arange(64), LABEL[rows].numpy()].mean()
         white = torch.zeros_like(z)
         white[:, kept] = whitened(z[:, kept])
@@ -187,6 +188,26 @@ def test_the_terms_are_the_weighted_sum_of_their_formulas() -> None:
         learned = -(share * np.log(share)).sum() + said[np.arange(64), TINT[rows].numpy()].mean()
         dropped = learned + float(dependence(white, TINT[rows]))
     assert value.item() == pytest.approx(0.3 * own + 0.7 * dropped, rel=1e-4)
+
+
+def test_what_is_kept_does_not_depend_on_the_scale_of_the_codes() -> None:
+    model = Network()
+    attributes = {name: classes[:64] for name, classes in ATTRIBUTES.items()}
+    with Shaping(pruner_of(model), keep={"label": 1.0}, classes=CLASSES) as shaping:
+        model(INPUTS[:64])
+        before = shaping.loss(attributes)
+        with torch.no_grad():
+            model.latent.weight_orig *= 10
+            model.latent.bias_orig += 3
+        model(INPUTS[:64])
+        assert shaping.loss(attributes).item() == pytest.approx(before.item(), rel=1e-4)
+        with torch.no_grad():
+            model.latent.weight_orig.zero_()  # the codes of all samples are equal
+        model(INPUTS[:64])
+        shaping.loss(attributes).backward()
+        gradient = model.latent.weight_orig.grad
+        assert gradient is not None
+        assert torch.isfinite(gradient).all()
 
 
 def test_nodes_that_are_going_neither_teach_the_head_nor_are_they_emptied() -> None:
