@@ -287,12 +287,16 @@ def test_the_page_about_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     names: dict[str, object] = {}
-    files, faster, patterns = blocks(ROOT / "docs" / "sparse.md", "python")
+    files, int8, faster, patterns = blocks(ROOT / "docs" / "sparse.md", "python")
     exec(compile(files.text, "sparse.md", "exec"), names)
     dense, again = names["model"].state_dict(), names["again"].state_dict()  # type: ignore[attr-defined]
     assert all(torch.equal(dense[name], tensor) for name, tensor in again.items())
     size = (tmp_path / "slim.sparse.safetensors").stat().st_size
     assert 10 * size < sum(tensor.nbytes for tensor in dense.values())
+    exec(compile(int8.text, "sparse.md", "exec"), names)
+    assert 2 * (tmp_path / "slim.sparse.int8.safetensors").stat().st_size < size
+    rounded = names["rounded"].state_dict()  # type: ignore[attr-defined]
+    assert all(torch.allclose(rounded[name], tensor, atol=1e-3) for name, tensor in dense.items())
     exec(compile(faster.text, "sparse.md", "exec"), names)
     exec(compile(patterns.text, "sparse.md", "exec"), names)
     weight = names["model"][0].weight  # type: ignore[index]
