@@ -292,8 +292,9 @@ def _written(
         del slim, program, graph
         gc.collect()  # a program contains reference cycles, and has the slim network's weights
         yield "slim", "onnx"
-        # Each conversion takes a second; the others differ from slim only in weights and widths.
-        others: tuple[ModelName, ...] = ("dense", "masked")
+        # Each conversion takes a second; the others differ from slim only in weights, widths, and layers that principal
+        # axes have taken apart: those the graph gets back for the dense network, which is therefore the last.
+        others: tuple[ModelName, ...] = ("masked", "dense")
         for name in others:
             reweighted(bare, networks[name](), paths[name], example, dynamic=dynamic)
             yield name, "onnx"
