@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,7 +57,8 @@ class Waiting:
     def run(self, folder: Path, room: int, seconds: float) -> str:
         """Do the job in its folder; else as `run_stranger`."""
         if hasattr(os, "fork"):
-            limit(room, seconds, self.process.pid)
+            with suppress(ProcessLookupError):  # it has ended, as is said below
+                limit(room, seconds, self.process.pid)
         try:
             errors = self.process.communicate(timeout=seconds)[1]  # ends its input: the job is there
         except subprocess.TimeoutExpired:

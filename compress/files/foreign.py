@@ -146,15 +146,15 @@ def _run(work: Callable[[], Any], error: type[InputError], what: str, pipe: int,
 
 
 def limit(room: int, seconds: float, process: int | None = None) -> None:
-    """Give a process `room` bytes beside what it has, and `seconds` of a processor; so far only Linux can.
+    """Give a process `room` bytes beside what this one has, and `seconds` of a processor; so far only Linux can.
 
     Args:
-        process: its number; this one without it.
+        process: its number; this one itself without it.
     """
     import resource
 
     try:
-        with open(f"/proc/{process or 'self'}/statm", encoding="ascii") as file:
+        with open("/proc/self/statm", encoding="ascii") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()
     except OSError:  # only Linux says, and only there the limit holds
         return

@@ -145,6 +145,17 @@ def test_a_waiting_process_reads_all_but_onnx_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.fresh_process
+def test_a_job_may_come_before_the_imports_are_done(tmp_path: Path) -> None:
+    """The limit of memory must have room for torch, whenever it is set."""
+    model = autoencoder(latent=4).eval()
+    compress.export.safetensors(model, tmp_path / "m.safetensors")
+    built: Network = {"factory": "compress.models:autoencoder", "args": {"latent": 4}}
+    with reading_back.waiting([".safetensors"]) as early:
+        found = read_back({tmp_path / "m.safetensors": model}, torch.rand(2, 1, 28, 28), early=early, network=built)
+    assert found == {"m.safetensors": 0.0}
+
+
+@pytest.mark.fresh_process
 def test_a_waiting_process_that_fails_is_an_error(tmp_path: Path) -> None:
     compress.export.safetensors(nn.Linear(2, 2), tmp_path / "m.safetensors")
     with reading_back.waiting([".safetensors"]) as early:
