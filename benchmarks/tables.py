@@ -619,7 +619,8 @@ def whole_run() -> str:
         )
         for way, seconds in found["seconds"].items()
     ]
-    images = f"{found['train']:,} training images of {found['data']}, median of {found['runs']}"
+    of = {"processor": "seconds of the processor", "wall": "wall time"}[found["clock"]]
+    images = f"{of}, {found['train']:,} training images of {found['data']}, median of {found['runs']}"
     fitted = ", ".join(f"{name} {value:.2f}" for name, value in found["growth"]["exponents"].items())
     images += f"; exponents of the growth with their number: {fitted}"
     return table(("", "seconds", "by hand / it", "it / in memory"), rows, right=3) + conditions(found, images)

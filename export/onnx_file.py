@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from compress.graph.network import uncompiled
 from compress.inputs import Inputs
 from compress.options import check
 from compress.results import OPSETS
+from compress.slimming.bottleneck import AXES, READER
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -179,6 +180,7 @@ def _replace_weights(graph: "onnx_ir.Model", model: nn.Module) -> None:
     for name, value in graph.graph.initializers.items():  # each of the file's own would hold all of it in memory
         if value.const_value is not None and value.const_value.nbytes < SMALL:
             value.const_value = onnx_ir.Tensor(value.const_value.numpy().copy(), name=name)
+    _join_bottlenecks(graph.graph, model.state_dict())
     resized = False
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
@@ -193,6 +195,27 @@ def _replace_weights(graph: "onnx_ir.Model", model: nn.Module) -> None:
             for value in node.outputs:
                 if not value.is_graph_output():
                     value.shape = None
+
+
+def _join_bottlenecks(graph: "onnx_ir.Graph", wanted: Collection[str]) -> None:
+    """Make one layer again of each Linear that was taken apart into axes and their reader, if `wanted` names it so.
+
+    Raises:
+        KeyError: the graph computes such a layer in another way than as one Gemm, or has no bias of it.
+    """
+    tensors = graph.initializers
+    for layer in [name.removesuffix(f".{AXES}.weight") for name in tensors if name.endswith(f".{AXES}.weight")]:
+        if f"{layer}.weight" not in wanted:
+            continue
+        for node in tensors[f"{layer}.{AXES}.weight"].consumers():
+            read = node.inputs[0]
+            if read is None or node.op_type != "Gemm" or f"{layer}.bias" not in wanted:
+                raise KeyError(layer)
+            node.outputs[0].replace_all_uses_with(read)
+            graph.remove(node, safe=True)
+        for kind in ("weight", "bias"):
+            del tensors[f"{layer}.{AXES}.{kind}"]
+            tensors[f"{layer}.{READER}.{kind}"].name = f"{layer}.{kind}"
 
 
 def _convert(model: nn.Module, program: ExportedProgram, called: Interface, opset: int | None) -> "onnx_ir.Model":

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -45,10 +47,57 @@ class Network(TypedDict):
     args: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A fresh process that has its imports done, or is at it, and no job yet."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    def run(self, folder: Path, room: int, seconds: float) -> str:
+        """Do the job in its folder; else as `run_stranger`."""
+        if hasattr(os, "fork"):
+            with suppress(ProcessLookupError):  # it has ended, as is said below
+                limit(room, seconds, self.process.pid)
+        try:
+            errors = self.process.communicate(timeout=seconds)[1]  # ends its input: the job is there
+        except subprocess.TimeoutExpired:
+            return _too_long(seconds)
+        return _ended(self.process.returncode, errors)
+
+
+@contextmanager
+def waiting(suffixes: Collection[str]) -> Iterator[Waiting]:
+    """A fresh process for `read_back`, which imports what reads such files while they are still being made.
+
+    It has imported no more than a process that starts with the job when it comes to the first of its files: torch alone
+    if there are programs. At the end of the block it is ended, if it has not come to its end.
+    """
+    first = ".pt2" if ".pt2" in suffixes else ".safetensors"
+    with tempfile.TemporaryDirectory() as scratch:
+        process = subprocess.Popen(
+            [sys.executable, "-I", stranger.__file__, scratch, stranger.WAITING],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # as in `run_stranger`
+        )
+        asked = {"path": _path(), "modules": stranger.IMPORTED[first]}
+        try:
+            assert process.stdin is not None
+            process.stdin.write(f"{json.dumps(asked)}\n".encode())
+            process.stdin.flush()
+            yield Waiting(Path(scratch), process)
+        finally:
+            process.kill()
+            process.communicate()
+
+
 def read_back(
     files: Mapping[Path, nn.Module],
     example: object,
     *,
+    early: Waiting | None = None,
     network: Network | None = None,
     dynamic: Dynamic | None = None,
     most: Mapping[str, int] | None = None,
@@ -60,6 +109,7 @@ def read_back(
 
     Args:
         files: the network of each file, on the CPU.
+        early: reads all but ONNX files, for which a process without torch is started.
         network: how to build the network, dense, that files of weights belong to.
         dynamic: names of dimensions that vary beside the batch; several of their sizes are tried, `most` at the most.
 
@@ -74,22 +124,35 @@ def read_back(
     start = time.monotonic()
     asked = _asked(files, examples, tolerance)
     seconds = _SECONDS + _PATIENCE * (time.monotonic() - start)
+    found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        _write_job(folder, list(files), called, asked, network)
-        failed = _answer(folder, list(files), seconds)
-        found: dict[str, float] = {}
-        for number, (path, model) in enumerate(files.items()):
-            what = f"{path.name}, read back in a fresh process,"
-            if path.as_posix() in failed:
-                raise ProofError(f"{what} fails: {reason(RuntimeError(failed[path.as_posix()]))}")
-            run = _looked_up(folder, number, asked)
-            try:
-                found[path.name] = max(prove_file(model, run, one, tolerance, what).difference for one in examples)
-            except ProofError as error:
-                hint = _OUTSIDE if path.suffix == ".safetensors" else ""
-                raise ProofError(f"{error}{hint}") from error
-    return found
+        for folder, runs, paths in _shared_out(list(files), Path(scratch), early):
+            _write_job(folder, paths, called, asked, network)
+            failed = _answer(folder, paths, seconds, runs)
+            for number, path in enumerate(paths):
+                what = f"{path.name}, read back in a fresh process,"
+                if path.as_posix() in failed:
+                    raise ProofError(f"{what} fails: {reason(RuntimeError(failed[path.as_posix()]))}")
+                run, model = _looked_up(folder, number, asked), files[path]
+                try:
+                    found[path.name] = max(prove_file(model, run, one, tolerance, what).difference for one in examples)
+                except ProofError as error:
+                    hint = _OUTSIDE if path.suffix == ".safetensors" else ""
+                    raise ProofError(f"{error}{hint}") from error
+    return {path.name: found[path.name] for path in files}
+
+
+_Run = Callable[[Path, int, float], str]
+"""Runs the job in a folder, within some bytes and seconds; returns in words how that ended."""
+
+
+def _shared_out(files: list[Path], scratch: Path, early: Waiting | None) -> Iterator[tuple[Path, _Run, list[Path]]]:
+    """The folder of each process, how it is run, and the files that it reads."""
+    cold = files if early is None else [path for path in files if path.suffix == ".onnx"]
+    if cold:
+        yield scratch, run_stranger, cold
+    if early is not None and len(cold) < len(files):
+        yield early.folder, early.run, [path for path in files if path not in cold]
 
 
 def require_same_elsewhere(path: Path, inputs: Sequence[Mapping[str, NDArray[Any]]], name: str) -> None:
@@ -108,7 +171,7 @@ def require_same_elsewhere(path: Path, inputs: Sequence[Mapping[str, NDArray[Any
         _write(folder, {"asked": stranger.OUTPUTS, "files": [path.as_posix()], "inputs": len(inputs), "threads": 1})
         for index, given in enumerate(inputs):
             np.savez(folder / f"inputs-{index}.npz", allow_pickle=False, **given)
-        failed = _answer(folder, [path], _SECONDS)
+        failed = _answer(folder, [path], _SECONDS, run_stranger)
         if failed:
             raise ProofError(f"{name} fails in a fresh process: {reason(RuntimeError(failed[path.as_posix()]))}")
         for index, given in enumerate(inputs):
@@ -205,14 +268,19 @@ def _write_job(
 
 
 def _write(folder: Path, job: Mapping[str, Any]) -> None:
-    job = {**job, "path": [entry or os.getcwd() for entry in sys.path]}
+    job = {**job, "path": _path()}
     (folder / stranger.JOB).write_text(json.dumps(job), encoding="utf-8", newline="\n")
 
 
-def _answer(folder: Path, files: list[Path], seconds: float) -> dict[str, str]:
+def _path() -> list[str]:
+    """Where this process imports from."""
+    return [entry or os.getcwd() for entry in sys.path]
+
+
+def _answer(folder: Path, files: list[Path], seconds: float, run: _Run) -> dict[str, str]:
     """The files that failed, with the reasons. Raises ProofError where the process has not come to its end."""
     room, more = allowed(sum(path.stat().st_size for path in files))
-    ended = run_stranger(folder, room, seconds + more)
+    ended = run(folder, room, seconds + more)
     if not (folder / stranger.ANSWER).exists():
         names = ", ".join(path.name for path in files)
         raise ProofError(f"{names}: the fresh process that reads them back {ended}")
@@ -233,9 +301,17 @@ def run_stranger(folder: Path, room: int, seconds: float) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"took longer than {seconds:.0f} s"
-    said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    return f"ended with {done.returncode}: {said}"
+        return _too_long(seconds)
+    return _ended(done.returncode, done.stderr)
+
+
+def _too_long(seconds: float) -> str:
+    return f"took longer than {seconds:.0f} s"
+
+
+def _ended(code: int, errors: bytes) -> str:
+    said = errors.decode(errors="replace").strip().rpartition("\n")[2]
+    return f"ended with {code}: {said}"
 
 
 def _looked_up(folder: Path, number: int, asked: list[Inputs]) -> Callable[[Inputs], object]:

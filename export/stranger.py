@@ -28,6 +28,9 @@ JOB, ANSWER = "job.json", "answer.json"
 OUTPUTS, MEMORY = "outputs", "memory"
 """What a job asks for: the outputs of all files, or the memory that its only file takes."""
 
+WAITING = "waiting"
+"""An argument of a process that is started before there is a job."""
+
 
 def work(folder: Path) -> None:
     """Do the job in the folder, and write the answer."""
@@ -35,6 +38,18 @@ def work(folder: Path) -> None:
     sys.path[:] = job["path"]
     answer = _memory(folder, job) if job["asked"] == MEMORY else _outputs(folder, job)
     (folder / ANSWER).write_text(json.dumps(answer), encoding="utf-8", newline="\n")
+
+
+def wait() -> None:
+    """Import modules while the files of the job are still being made; the input ends when the job is in the folder.
+
+    Its first line has the path to import from, and the modules' names.
+    """
+    asked = json.loads(sys.stdin.readline())
+    sys.path[:] = asked["path"]
+    for name in asked["modules"]:
+        import_module(name)
+    sys.stdin.read()
 
 
 def _outputs(folder: Path, job: Mapping[str, Any]) -> dict[str, str]:
@@ -59,7 +74,7 @@ def _memory(folder: Path, job: Mapping[str, Any]) -> int | None:
     """
     (path,) = job["files"]
     inputs = list(_inputs(folder, job))
-    for name in _IMPORTED[Path(path).suffix]:
+    for name in IMPORTED[Path(path).suffix]:
         import_module(name)
     if Path(path).suffix == ".safetensors":
         _built(job)  # the network's code imports what it needs
@@ -156,9 +171,9 @@ READERS: Mapping[str, Callable[[str, Mapping[str, Any]], Runs]] = {
     ".safetensors": _weights,
 }
 
-_IMPORTED = {
+IMPORTED: Mapping[str, tuple[str, ...]] = {
     ".onnx": ("onnxruntime",),
-    ".pt2": ("torch", "torch.export"),
+    ".pt2": ("torch", "torch.export", "torch._dynamo"),  # which torch.export.load imports
     ".safetensors": ("compress.files.checkpoint", "compress.models", "compress.export.interface"),
 }
 """What a process has imported before it reads such a file."""
@@ -191,5 +206,7 @@ def tensors_of(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     gc.disable()  # importing torch creates millions of objects that are kept
+    if sys.argv[2:] == [WAITING]:
+        wait()
     work(Path(sys.argv[1]))
     os._exit(0)  # taking all of them down again takes a third of a second

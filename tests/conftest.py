@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import date
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
@@ -57,6 +57,7 @@ def strangers_at_home(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 
     if not request.node.get_closest_marker("fresh_process"):
         monkeypatch.setattr(reading_back, "run_stranger", at_home)
+        monkeypatch.setattr(reading_back, "waiting", lambda suffixes: nullcontext())
 
 
 MadeOnce = Callable[[str, Callable[[Path], None]], Path]

@@ -20,21 +20,36 @@ from compress.wording import similar
 Arrays = tuple[NDArray[Any], Any]
 """Images and their labels."""
 
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+"""Of MNIST and of Fashion-MNIST: images and labels to train on, then those to test on."""
 
-def idx_parts(source: Any, root: Path) -> list[Arrays]:
-    """The training and the test part of MNIST or a subclass of it: four idx files, downloaded to `root` if need be.
+
+def idx_parts(name: str, root: Path) -> list[Arrays]:
+    """The training and the test part of a data set of four idx files, downloaded to `root` if need be.
+
+    torchvision is imported for a download only: that takes a second.
+
+    Args:
+        name: of torchvision's class, MNIST or a subclass of it.
 
     Raises:
         DataError: they are absent and cannot be downloaded, some are missing, or one is damaged.
     """
-    folder = root / source.__name__ / "raw"
-    archives = [folder / file for file, _ in source.resources]
-    files = [file.with_suffix("") for file in archives]
+    folder = root / name / "raw"
+    files = [folder / file for file in IDX_FILES]
     absent = [file for file in files if not os.path.lexists(file)]
     if len(absent) == len(files):
         if os.path.lexists(folder.with_name("processed")):  # torchvision would unpickle what is there instead
             raise DataError(f"{folder.with_name('processed')} is of an old torchvision and is not read; move it away.")
-        with _torchvision(source, files, temporary=archives):
+        from torchvision import datasets
+
+        source = getattr(datasets, name)
+        with _torchvision(source, files, temporary=[file.with_name(f"{file.name}.gz") for file in files]):
             source(root, download=True)
     elif absent:  # torchvision would write over the others
         raise DataError(f"{folder} lacks {absent[0].name}; put it there, or move the others away to download them all.")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -50,6 +50,20 @@ from compress.wording import count_of
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """The names of the classes, in the order of their numbers."""
 
+FASHION_MNIST = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+"""The names of its classes, in the order of their numbers."""
+
 SMALL_SET = 64 << 20
 """Bytes of decoded images that are held in memory whatever the size of their files."""
 
@@ -68,18 +82,12 @@ def mnist(root: str | Path, **keys: Unpack[Keys]) -> Dataset:
 
     Raises DataError where it is absent and cannot be downloaded, or its files are damaged.
     """
-    from torchvision.datasets import MNIST  # here and below: torchvision takes a second to import
-
-    parts = _idx_parts(MNIST, Path(root).expanduser())
-    return _in_memory("mnist", parts, Wanted(**keys), classes=10)
+    return _in_memory("mnist", _idx_parts("MNIST", root), Wanted(**keys), classes=10)
 
 
 def fashion_mnist(root: str | Path, **keys: Unpack[Keys]) -> Dataset:
     """Fashion-MNIST (Zalando) from `root`/FashionMNIST/raw; otherwise as `mnist`."""
-    from torchvision.datasets import FashionMNIST
-
-    parts = _idx_parts(FashionMNIST, Path(root).expanduser())
-    return _in_memory("fashion_mnist", parts, Wanted(**keys), class_names=tuple(FashionMNIST.classes))
+    return _in_memory("fashion_mnist", _idx_parts("FashionMNIST", root), Wanted(**keys), class_names=FASHION_MNIST)
 
 
 def cifar10(root: str | Path, **keys: Unpack[Keys]) -> Dataset:
@@ -241,9 +249,10 @@ def _validation(wanted: Wanted, class_names: tuple[str, ...] | None = None) -> S
     return _decoded(files, Decoder.like(os.fsdecode(files.paths[0]), default_workers(), wanted.options))
 
 
-def _idx_parts(source: Any, root: Path) -> tuple[Split, Split]:
-    """Both parts of torchvision's class `source`, MNIST or a subclass."""
-    train, test = (split_of(images[:, None], labels, source.__name__) for images, labels in idx_parts(source, root))
+def _idx_parts(name: str, root: str | Path) -> tuple[Split, Split]:
+    """Both parts of torchvision's data set `name`."""
+    parts = idx_parts(name, Path(root).expanduser())
+    train, test = (split_of(images[:, None], labels, name) for images, labels in parts)
     return train, test
 
 

@@ -145,8 +145,12 @@ def _run(work: Callable[[], Any], error: type[InputError], what: str, pipe: int,
         os._exit(0)
 
 
-def limit(room: int, seconds: float) -> None:
-    """Give this process `room` bytes beside what it has, and `seconds` of a processor; so far only Linux can."""
+def limit(room: int, seconds: float, process: int | None = None) -> None:
+    """Give a process `room` bytes beside what this one has, and `seconds` of a processor; so far only Linux can.
+
+    Args:
+        process: its number; this one itself without it.
+    """
     import resource
 
     try:
@@ -159,5 +163,5 @@ def limit(room: int, seconds: float) -> None:
         (resource.RLIMIT_CPU, int(seconds) + 5),
         (resource.RLIMIT_CORE, 0),
     ):
-        hard = resource.getrlimit(kind)[1]
-        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+        hard = resource.prlimit(process or 0, kind)[1]
+        resource.prlimit(process or 0, kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
+import torch
 from torch import nn
 from torch.backends import cudnn, mha, mkldnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from compress.graph.eager_mode import EagerMode
 from compress.graph.untouched import untouched
 from compress.inputs import inputs_of
 from compress.results import TensorResult
@@ -22,6 +24,30 @@ class Stats:
     params: int  # entries of all parameters, one that several modules share counted once
     nonzero: int  # those of them that are not exactly 0.0
     macs: int  # multiply-accumulates for one sample; multiplying by a stored zero counts too
+
+
+class _Operations(EagerMode):
+    """What torch's `FlopCounterMode` counts, without the import of torch's compiler.
+
+    count: floating-point operations so far, by torch's formulas; an operator without one counts as its parts.
+    """
+
+    def __init__(self) -> None:
+        from torch.utils.flop_counter import flop_registry  # imports triton, which training needs not wait for
+
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count, self._formulas = 0, flop_registry
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not torch.ops.prim.device.default:  # it has no parts, and fails when asked for them
+            with self:
+                if (result := func.decompose(*args, **kwargs)) is not NotImplemented:
+                    return result
+        result = func(*args, **kwargs)
+        if (formula := self._formulas.get(func._overloadpacket)) is not None:
+            self.count += formula(*args, **kwargs, out_val=result)
+        return result
 
 
 class FileBytes(TypedDict):
@@ -35,16 +61,14 @@ def measure(model: nn.Module, example: object) -> Stats:
     Parameters are counted as they are stored, so fold masks first. Multiply-accumulates are those that torch's counter
     knows (matrix products, convolutions, attention, recurrent layers), without elementwise operators.
     """
-    from torch.utils.flop_counter import FlopCounterMode  # imports triton, which training needs not wait for
-
     given = inputs_of(example)
-    with FlopCounterMode(display=False) as counter, untouched(model) as network, _plain_operators():
+    with _Operations() as counter, untouched(model) as network, _plain_operators():
         given.call(network)
     parameters = list(model.parameters())
     return Stats(
         params=sum(parameter.numel() for parameter in parameters),
         nonzero=sum(int(parameter.count_nonzero()) for parameter in parameters),
-        macs=round(counter.get_total_flops() / 2 / given.rows),
+        macs=round(counter.count / 2 / given.rows),
     )
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 import compress.export
+from compress.export import reading_back
 from compress.export.onnx_file import Conversion, converted, reweighted
-from compress.export.reading_back import read_back
 from compress.files.spill import Shelved
 from compress.graph import stats
 from compress.recipe import schema
@@ -200,7 +200,12 @@ def _export(
         shown: the recipe as the files have it.
     """
     example, clock = setting.example.mapped(Tensor.cpu), setting.clock
-    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
+    suffixes = {f".{kind}" for kind in recipe.files}
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        ThreadPoolExecutor() as pool,
+        reading_back.waiting(suffixes) as early,
+    ):
         homes = {name: folder if name == "slim" else Path(scratch) for name in networks}
         files: dict[ModelName, dict[Format, Path]] = {name: {} for name in networks}
         sizes = []
@@ -213,7 +218,7 @@ def _export(
                 files[name][kind] = homes[name] / f"{name}.{kind}"
                 # A thread can compress while the interpreter is busy with the next file.
                 sizes.append((name, kind, pool.submit(stats.file_bytes, files[name][kind])))
-            parity["fresh_process"] = _read_back(recipe, source, networks, folder, example)
+            parity["fresh_process"] = _read_back(recipe, source, networks, folder, example, early)
             for name, kind, found in sizes:
                 described[name]["bytes"] |= _bytes(kind, found.result())
         compared: dict[ModelName, nn.Module] = {"dense": networks["dense"](), "slim": networks["slim"]()}
@@ -292,24 +297,31 @@ def _written(
         del slim, program, graph
         gc.collect()  # a program contains reference cycles, and has the slim network's weights
         yield "slim", "onnx"
-        # Each conversion takes a second; the others differ from slim only in weights and widths.
-        others: tuple[ModelName, ...] = ("dense", "masked")
+        # Each conversion takes a second; the others differ from slim only in weights, widths, and layers that principal
+        # axes have taken apart: those the graph gets back for the dense network, which is therefore the last.
+        others: tuple[ModelName, ...] = ("masked", "dense")
         for name in others:
             reweighted(bare, networks[name](), paths[name], example, dynamic=dynamic)
             yield name, "onnx"
 
 
 def _read_back(
-    recipe: schema.Recipe, source: Path, networks: Networks, folder: Path, example: object
+    recipe: schema.Recipe,
+    source: Path,
+    networks: Networks,
+    folder: Path,
+    example: object,
+    early: reading_back.Waiting | None,
 ) -> dict[str, float]:
-    """Compare what the files of `folder` compute in a fresh process with their networks."""
+    """Compare what the files of `folder` compute in fresh processes with their networks."""
     names = {"sparse": SLIM_SPARSE}
     # int8 is compared with itself elsewhere, when it is made: it is not equal to its network.
     exact = [folder / names.get(kind, f"slim.{kind}") for kind in recipe.files if kind != "int8"]
     slim = networks["slim"]()
     written = dict.fromkeys(exact, slim)
     masked = {folder / "checkpoint" / "masked.safetensors": networks["masked"]()}
-    return read_back({**written, **masked}, example, network=fresh_network(recipe, source), dynamic=recipe.dynamic)
+    files, built = {**written, **masked}, fresh_network(recipe, source)
+    return reading_back.read_back(files, example, early=early, network=built, dynamic=recipe.dynamic)
 
 
 def _bytes(kind: Format, found: stats.FileBytes) -> FileSizes:

@@ -10,6 +10,7 @@ import pickle
 import shutil
 import socket
 import struct
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -22,9 +23,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.datasets import CIFAR10, MNIST
+from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 
-from compress.data import array_files, dataset, sources
+from compress.data import array_files, dataset, downloads, sources
 from compress.data.streaming import StreamedDataset
 from compress.errors import CompressError, DataError
 
@@ -482,6 +483,20 @@ class TestTorchvision:
             (raw / f"{part}-labels-idx1-ubyte").write_bytes(gzip.decompress(idx(np.array([3, 9]))))
         dataset = sources.fashion_mnist(tmp_path)
         assert (dataset.name, dataset.classes, dataset.train.labels.tolist()) == ("fashion_mnist", 10, [3, 9])
+
+    @pytest.mark.parametrize("source", [MNIST, FashionMNIST])
+    def test_the_files_have_the_names_that_torchvision_downloads(self, source: type[MNIST]) -> None:
+        assert [name for name, _ in source.resources] == [f"{name}.gz" for name in downloads.IDX_FILES]
+
+    def test_the_classes_of_fashion_mnist_are_those_of_torchvision(self) -> None:
+        assert list(sources.FASHION_MNIST) == FashionMNIST.classes
+
+    def test_files_that_are_there_are_read_without_torchvision(
+        self, tmp_path: Path, served_mnist: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        expected = sources.mnist(tmp_path)
+        monkeypatch.setitem(sys.modules, "torchvision", None)  # importing it would fail
+        assert sources.mnist(tmp_path).sha256 == expected.sha256
 
     def test_cifar10_from_its_archives(self, tmp_path: Path) -> None:
         (tmp_path / "cifar10").mkdir()

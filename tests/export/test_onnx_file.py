@@ -16,6 +16,7 @@ import compress.export
 from compress.errors import InputError, OutputError, ProofError, UnsupportedModelError
 from compress.export import onnx_file, onnx_writing
 from compress.results import OPSETS
+from compress.slimming.bottleneck import take_apart
 
 
 def mlp() -> nn.Module:
@@ -213,6 +214,41 @@ class TestWithWeights:
             compress.export.with_weights(source, other, two, EXAMPLES[build])
             assert one.read_bytes() == two.read_bytes()
             assert_same(one, other, EXAMPLES[build])
+
+    @pytest.mark.parametrize("calls", [1, 2])
+    def test_a_layer_that_was_taken_apart_is_one_again(
+        self, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Repeated(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer = nn.Linear(6, 6)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                for _ in range(calls):
+                    x = torch.tanh(self.layer(x))
+                return x
+
+        apart, whole = Repeated(), Repeated()
+        take_apart(apart, "layer", (torch.randn(6, 6), torch.randn(6)), (torch.randn(6, 6), torch.randn(6)))
+        source, path = tmp_path / "source.onnx", tmp_path / "whole.onnx"
+        compress.export.onnx(apart, source, VECTOR)
+        monkeypatch.setattr(onnx_file, "_convert", None)  # so it is not converted again
+        compress.export.with_weights(source, whole, path, VECTOR)
+        assert_same(path, whole, VECTOR)
+        assert [node.op_type for node in onnx.load(path).graph.node] == ["Gemm", "Tanh"] * calls
+
+    @pytest.mark.parametrize("bias", [True, False])
+    def test_a_layer_that_is_no_single_operator_is_converted(self, bias: bool, tmp_path: Path) -> None:
+        def build() -> nn.Module:
+            return nn.Sequential(nn.Linear(6, 6, bias=bias), nn.Tanh())
+
+        apart, whole, example = build(), build(), torch.randn(2, 4, 6) if bias else VECTOR
+        take_apart(apart, "0", (torch.randn(6, 6), torch.randn(6)), (torch.randn(6, 6), torch.randn(6)))
+        source, path = tmp_path / "source.onnx", tmp_path / "whole.onnx"
+        compress.export.onnx(apart, source, example)
+        compress.export.with_weights(source, whole, path, example)
+        assert_same(path, whole, example)
 
     def test_another_network_is_converted(self, converted: Converted, tmp_path: Path) -> None:
         _, source = converted(mlp)

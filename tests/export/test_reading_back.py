@@ -14,6 +14,7 @@ import compress.export
 from compress.errors import ProofError
 from compress.export import reading_back, stranger
 from compress.export.reading_back import Network, peak_memory, read_back
+from compress.models import autoencoder
 
 CODE = """\
 import functools
@@ -122,6 +123,71 @@ def test_each_kind_is_read_by_its_library_alone(tmp_path: Path) -> None:
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert json.loads(done.stdout) == [[], ["onnxruntime"], ["onnxruntime", "torch"]]
+
+
+@pytest.mark.fresh_process
+def test_a_waiting_process_reads_all_but_onnx_files(tmp_path: Path) -> None:
+    model, given = autoencoder(latent=4).eval(), torch.rand(2, 1, 28, 28)
+    files = {tmp_path / f"m.{kind}": model for kind in ("pt2", "onnx", "safetensors")}
+    built: Network = {"factory": "compress.models:autoencoder", "args": {"latent": 4}}
+    with reading_back.waiting([".onnx", ".pt2"]) as early:
+        compress.export.onnx(model, tmp_path / "m.onnx", given)
+        compress.export.pt2(model, tmp_path / "m.pt2", given)
+        compress.export.safetensors(model, tmp_path / "m.safetensors")
+        found = read_back(files, given, early=early, network=built)
+        made = {path.name for path in early.folder.glob("?-0.npz")}
+    assert list(found) == [path.name for path in files]
+    assert found["m.safetensors"] == 0.0
+    assert max(found.values()) <= 1e-5
+    assert made == {"0-0.npz", "1-0.npz"}
+    assert early.process.returncode == 0
+    assert not early.folder.exists()
+
+
+@pytest.mark.fresh_process
+def test_a_job_may_come_before_the_imports_are_done(tmp_path: Path) -> None:
+    """The limit of memory must have room for torch, whenever it is set."""
+    model = autoencoder(latent=4).eval()
+    compress.export.safetensors(model, tmp_path / "m.safetensors")
+    built: Network = {"factory": "compress.models:autoencoder", "args": {"latent": 4}}
+    with reading_back.waiting([".safetensors"]) as early:
+        found = read_back({tmp_path / "m.safetensors": model}, torch.rand(2, 1, 28, 28), early=early, network=built)
+    assert found == {"m.safetensors": 0.0}
+
+
+@pytest.mark.fresh_process
+def test_a_waiting_process_that_fails_is_an_error(tmp_path: Path) -> None:
+    compress.export.safetensors(nn.Linear(2, 2), tmp_path / "m.safetensors")
+    with reading_back.waiting([".safetensors"]) as early:
+        early.process.kill()
+        with pytest.raises(ProofError, match="the fresh process that reads them back ended with -9"):
+            read_back({tmp_path / "m.safetensors": nn.Linear(2, 2)}, torch.randn(2, 2), early=early)
+
+
+@pytest.mark.fresh_process
+def test_a_waiting_process_ends_with_its_block() -> None:
+    with pytest.raises(KeyboardInterrupt), reading_back.waiting([".safetensors"]) as early:
+        raise KeyboardInterrupt
+    assert early.process.returncode == -9
+    assert not early.folder.exists()
+
+
+@pytest.mark.fresh_process
+def test_a_waiting_process_without_a_job_ends_when_nobody_can_give_it_one() -> None:
+    with reading_back.waiting([".onnx"]) as early:
+        early.process.communicate(timeout=60)
+        assert early.process.returncode == 1
+
+
+def test_a_waiting_process_has_imported_nothing_that_helps_a_program(tmp_path: Path) -> None:
+    asked = json.dumps({"path": sys.path, "modules": stranger.IMPORTED[".pt2"]})
+    code = f"""if True:
+        import runpy, sys
+        runpy.run_path({stranger.__file__!r})["wait"]()
+        print(sorted({{"torch", "compress", "onnxruntime"}} & sys.modules.keys()))
+    """
+    done = subprocess.run([sys.executable, "-c", code], input=asked, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['torch']"
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])

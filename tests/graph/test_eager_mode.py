@@ -15,12 +15,14 @@ import sys
 import torch
 from torch import nn
 import compress
+from compress.graph.stats import measure
 
 model, example = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)).eval(), torch.ones(2, 8)
 compress.Pruner(
     model, compress.nodes("*"), sparsity=0.5, example=example, removal=compress.Hard(), criterion="norms"
 ).finalize()
 assert compress.slim(model, example)[0].out_features == 3
+assert measure(model, example).macs == 8 * 6 + 6 * 3
 print(sorted(name for name in ("torch._dynamo", "sympy") if name in sys.modules))
 """
 
@@ -35,7 +37,7 @@ class Count(EagerMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_choosing_cutting_and_proving_do_not_import_the_compiler() -> None:
+def test_choosing_cutting_proving_and_counting_do_not_import_the_compiler() -> None:
     done = subprocess.run([sys.executable, "-c", SLIM], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

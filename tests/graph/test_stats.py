@@ -2,15 +2,19 @@
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from compress import models
 from compress.graph.stats import Stats, file_bytes, measure
+from compress.inputs import inputs_of
 
 few = st.integers(1, 6)
 
@@ -99,3 +103,18 @@ def test_file_bytes_are_those_of_the_gzip_module(tmp_path: Path, size: int) -> N
     content = torch.randint(0, 5, (size,), dtype=torch.uint8).numpy().tobytes()
     (tmp_path / "file").write_bytes(content)
     assert file_bytes(tmp_path / "file") == {"plain": size, "gzip": len(gzip.compress(content, 6))}
+
+
+@pytest.mark.parametrize(
+    ("model", "example"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 3, groups=1), nn.ConvTranspose2d(4, 6, 2, groups=2)), torch.randn(2, 3, 7, 7)),
+        (nn.TransformerDecoderLayer(8, 2, 16), (torch.randn(3, 2, 8), torch.randn(5, 2, 8))),
+        (models.resnet20(), torch.randn(2, 3, 32, 32)),
+    ],
+    ids=["convolutions", "decoder layer", "ResNet"],
+)
+def test_multiply_adds_are_those_of_torchs_own_counter(model: nn.Module, example: Any) -> None:
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        inputs_of(example).call(model.eval())
+    assert measure(model, example).macs == round(counter.get_total_flops() / 2 / inputs_of(example).rows) > 0
