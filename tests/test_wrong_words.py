@@ -553,7 +553,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     "export.sparse": (
         compress.export.sparse,
         {"model": Made(lambda folder, files: network()), "path": Made(lambda folder, files: folder / "x.safetensors")},
-        {"model": MODELS, "path": [*PATHS, "model.pt", ""], "metadata": METADATA},
+        {"model": MODELS, "path": [*PATHS, "model.pt", ""], "int8": FLAGS, "metadata": METADATA},
     ),
     "export.trace": (
         compress.export.trace,
