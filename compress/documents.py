@@ -33,10 +33,11 @@ class TrainedNetwork(TypedDict):
 
 
 class ExportedFile(TypedDict):
-    """A file that was written; its outputs' largest difference from torch's, where it has outputs."""
+    """A file that was written; its outputs' largest difference from torch's, or that its weights are rounded."""
 
     bytes: int
     difference: NotRequired[float]
+    rounded: NotRequired[bool]
 
 
 class Exported(TypedDict):

@@ -228,6 +228,8 @@ def recipes(
 
 
 def _difference(found: "ExportedFile") -> str:
+    if "rounded" in found:
+        return ", rounded to 8 bits: not equal to the network, so measure it"
     return f", differs from torch by {found['difference']:.1e} at most" if "difference" in found else ""
 
 

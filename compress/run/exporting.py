@@ -107,7 +107,10 @@ def export(
             name: {"bytes": (folder / name).stat().st_size} for name in sorted(FILES) if (folder / name).exists()
         }
     for name, difference in back.items():
-        files[name]["difference"] = max(difference, differences.get(name, 0.0))
+        if name == FORMATS[SPARSE_INT8]:  # what it is equal to is not the network
+            files[name]["rounded"] = True
+        else:
+            files[name]["difference"] = max(difference, differences.get(name, 0.0))
     return {"files": files}
 
 
