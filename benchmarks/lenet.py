@@ -70,11 +70,14 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("COMPRESS_DATA", "data")))
     parser.add_argument("--work", type=Path, default=Path("runs/lenet"), help="folder for the dense networks")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument(
+        "--epochs", type=int, help="of the retraining; the cells of another number have it in their names"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.work.mkdir(parents=True, exist_ok=True)
     for name in arguments.networks or NETWORKS:
-        study = Study(name, arguments.data_root, arguments.work)
+        study = Study(name, arguments.data_root, arguments.work, arguments.epochs)
         for seed in arguments.seeds:
             for cell in arguments.cells or study.cells:
                 study.fill(cell, seed)
@@ -83,20 +86,22 @@ def main() -> None:
 class Study:
     """The cells of one network."""
 
-    def __init__(self, name: str, data_root: Path, work: Path) -> None:
+    def __init__(self, name: str, data_root: Path, work: Path, epochs: int | None = None) -> None:
         self.name, self.network, self.work = name, NETWORKS[name], work
+        self.epochs = epochs or self.network.epochs
         self.cells = [f"{times}x, {removal}" for times in self.network.compressions for removal in REMOVALS]
         self.cells += [NODES] if name == "lenet_5" else []
         self.data = build_data(load_recipe(name).data, data_root)
 
     def fill(self, cell: str, seed: int) -> None:
         """Measure a cell, unless it is there."""
-        key = f"{cell}, seed {seed}"
+        longer = "" if self.epochs == self.network.epochs else f", {self.epochs} epochs"
+        key = f"{cell}{longer}, seed {seed}"
         if key in CELLS.read().get(self.name, {}).get("cells", {}):
             return
         self._train_dense(seed)
         rate, began = self._rate(cell), time.process_time()
-        model, found = self._pruned(cell, seed, rate, self.network.epochs, self.data)
+        model, found = self._pruned(cell, seed, rate, self.epochs, self.data)
         found |= sizes(model, self.data.example.args[0], cell == NODES) | {"int8": self._in_int8(model, cell)}
         found["seconds"] = round(time.process_time() - began, 1)
         print(self.name, key, found, flush=True)
