@@ -52,7 +52,7 @@ def sparse(
 
     Args:
         model, metadata: as for `safetensors`; a network of `compress.sparse` gives the same file as the dense one.
-        int8: round the parameters of two or more dimensions to 8 bits, with a scale for each row (each index of the
+        int8: round the weights of two or more dimensions to 8 bits, with a scale for each row (each index of the
             first dimension). The file is then not equal to the network: measure the one that `compress.load` returns.
             A weight differs by at most half of its row's scale, which is the row's largest magnitude divided by 127.
 
@@ -65,14 +65,16 @@ def sparse(
 
 def rounded(model: nn.Module) -> nn.Module:
     """The network of the file that `sparse(model, path, int8=True)` writes."""
-    entries, text = rounding.rounded(model.state_dict(), _matrices(model))
+    entries, text = rounding.rounded(model.state_dict(), _weights(model))
     copy = copied(model)
     copy.load_state_dict(rounding.restored(entries, text, sys.maxsize, ""))
     return copy
 
 
-def _matrices(model: nn.Module) -> list[str]:
-    return [name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter.dim() > 1]
+def _weights(model: nn.Module) -> list[str]:
+    """What is not a buffer; the weight of a sparse layer is no parameter, either."""
+    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    return [name for name in model.state_dict() if name not in buffers]
 
 
 def _write(
@@ -94,7 +96,7 @@ def _write(
     tensors = model.state_dict()
     if sparse:  # a mask of torch.nn.utils.prune leaves -0.0, which is a value to the codes
         tensors = {name: tensor + 0.0 if tensor.dtype in _ADDED else tensor for name, tensor in tensors.items()}
-    write_weights(tensors, path, {**(metadata or {}), **more}, sparse=sparse, int8=_matrices(model) if int8 else ())
+    write_weights(tensors, path, {**(metadata or {}), **more}, sparse=sparse, int8=_weights(model) if int8 else ())
 
 
 def require_metadata(metadata: object) -> None:

@@ -20,7 +20,7 @@ from compress.files.foreign import reading
 from compress.files.layouts import Contents, only, under
 from compress.files.limits import require_plain_tensors
 from compress.files.packing import KEY as PACKING
-from compress.files.packing import most, packed, unpacked
+from compress.files.packing import most, packed, size_of, unpacked
 from compress.files.places import place, shards
 from compress.files.rounding import KEY as ROUNDING
 from compress.files.rounding import restored, rounded
@@ -129,11 +129,12 @@ def write_weights(
     """
     path = Path(path)
     own = _each_its_own(tensors)
+    size = size_of(own)
     if int8:
         own, rounding = rounded(own, int8)
         metadata = {**(metadata or {}), ROUNDING: rounding}
     if sparse:
-        own, packing = packed(own)
+        own, packing = packed(own, size)
         metadata = {**(metadata or {}), PACKING: packing}
     if path.suffix == ".safetensors":
         with atomic(path) as temporary:

@@ -40,14 +40,17 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 Bytes = NDArray[np.uint8]
 
 
-def packed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+def packed(tensors: Mapping[str, Tensor], size: int | None = None) -> tuple[dict[str, Tensor], str]:
     """The entries of a packed file, and its metadata under `KEY`.
 
     Args:
         tensors: contiguous ones on the CPU.
+        size: bytes that a reader makes of them, if more than they have.
     """
     found, described = _packed(tensors, ("bitmask", "gaps"))
-    if _size(tensors) > most(_size(found)):  # of nearly nothing but zeros: what no reader could tell from an attack
+    if (size or size_of(tensors)) > most(
+        size_of(found)
+    ):  # of nearly nothing but zeros: what no reader could tell from an attack
         found, described = _packed(tensors, ("bitmask",))
     return found, json.dumps({"version": _VERSION, "tensors": described}, separators=(",", ":"))
 
@@ -65,7 +68,7 @@ def unpacked(entries: Mapping[str, Tensor], text: str, size: int, damaged: str) 
     """
     described = _described(text, damaged)
     left = dict(entries)
-    claimed = _size(entries)
+    claimed = size_of(entries)
     found: dict[str, Tensor] = {}
     for name, (code, shape) in described.items():
         values, places = left.pop(name, None), left.pop(name + _PLACES, None)
@@ -86,7 +89,8 @@ def most(size: int) -> int:
     return _ROOM + _TIMES * size
 
 
-def _size(tensors: Mapping[str, Tensor]) -> int:
+def size_of(tensors: Mapping[str, Tensor]) -> int:
+    """Bytes of all tensors together."""
     return sum(tensor.nbytes for tensor in tensors.values())
 
 

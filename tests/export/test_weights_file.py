@@ -11,6 +11,7 @@ import compress
 import compress.export
 from compress.errors import InputError, OutputError
 from compress.export.weights_file import rounded
+from compress.sparsify.layer import SparseLinear
 
 
 def network() -> nn.Module:
@@ -100,6 +101,16 @@ def test_without_zeros_and_rounded(tmp_path: Path) -> None:
     assert compress.load(tmp_path / "slim.safetensors", model=network)[0].weight.shape == (27, 6)
     with pytest.raises(InputError, match="int8: found 'yes'"):
         compress.export.sparse(model, tmp_path / "w.safetensors", int8="yes")
+
+
+def test_a_network_with_sparse_layers_gives_the_same_rounded_file(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(60, 90), nn.BatchNorm1d(90), nn.Linear(90, 60)).eval()
+    compress.Pruner(model, "*", sparsity=0.95, scope="layer").finalize()
+    compress.export.sparse(model, tmp_path / "dense.safetensors", int8=True)
+    for place in (0, 2):
+        model[place] = SparseLinear(model[place])
+    compress.export.sparse(model, tmp_path / "sparse.safetensors", int8=True)
+    assert (tmp_path / "dense.safetensors").read_bytes() == (tmp_path / "sparse.safetensors").read_bytes()
 
 
 def make(model: nn.Sequential) -> nn.Module:

@@ -102,6 +102,15 @@ def test_a_file_cannot_claim_any_amount_of_memory() -> None:
         restored(*rounded({"a": drawn(40, 50)}, "a"), 7_999, "x is damaged")
 
 
+def test_nearly_nothing_but_zeros_stays_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gaps of zeros take so little room that no reader would believe what they claim; then the file has bits."""
+    monkeypatch.setattr("compress.files.packing._ROOM", 0)
+    tensor = torch.zeros(1000, 500)
+    tensor[3, 5] = 7.0
+    write_weights({"a": tensor}, tmp_path / "a.safetensors", sparse=True, int8=["a"])
+    assert torch.equal(read_weights(tmp_path / "a.safetensors").sets[""]["a"], tensor)
+
+
 def test_damaged_files_end_in_one_error(tmp_path: Path) -> None:
     path, chance, refused = tmp_path / "a.safetensors", random.Random(0), 0
     write_weights({"a": drawn(40, 50), "b": drawn(60)}, path, sparse=True, int8=["a"])
