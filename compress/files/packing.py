@@ -48,9 +48,8 @@ def packed(tensors: Mapping[str, Tensor], size: int | None = None) -> tuple[dict
         size: bytes that a reader makes of them, if more than they have.
     """
     found, described = _packed(tensors, ("bitmask", "gaps"))
-    if (size or size_of(tensors)) > most(
-        size_of(found)
-    ):  # of nearly nothing but zeros: what no reader could tell from an attack
+    # Of nearly nothing but zeros: what no reader could tell from an attack.
+    if (size or size_of(tensors)) > most(size_of(found)):
         found, described = _packed(tensors, ("bitmask",))
     return found, json.dumps({"version": _VERSION, "tensors": described}, separators=(",", ":"))
 
