@@ -85,8 +85,9 @@ def waiting(suffixes: Collection[str]) -> Iterator[Waiting]:
         asked = {"path": _path(), "modules": stranger.IMPORTED[first]}
         try:
             assert process.stdin is not None
-            process.stdin.write(f"{json.dumps(asked)}\n".encode())
-            process.stdin.flush()
+            with suppress(BrokenPipeError):  # it has ended, as `run` says
+                process.stdin.write(f"{json.dumps(asked)}\n".encode())
+                process.stdin.flush()
             yield Waiting(Path(scratch), process)
         finally:
             process.kill()

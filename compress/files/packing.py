@@ -11,7 +11,6 @@ tensors are as they would be without packing. The codes:
 Nonzero means bits other than 0: -0.0 and NaN are values.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compress.errors import CheckpointError
+from compress.files.noted import noted, read_noted
 
 KEY = "softprune.sparse"
 """Of the metadata that says what is packed."""
@@ -51,7 +51,7 @@ def packed(tensors: Mapping[str, Tensor], size: int | None = None) -> tuple[dict
     # Of nearly nothing but zeros: what no reader could tell from an attack.
     if (size or size_of(tensors)) > most(size_of(found)):
         found, described = _packed(tensors, ("bitmask",))
-    return found, json.dumps({"version": _VERSION, "tensors": described}, separators=(",", ":"))
+    return found, noted(_VERSION, described)
 
 
 def unpacked(entries: Mapping[str, Tensor], text: str, size: int, damaged: str) -> dict[str, Tensor]:
@@ -65,7 +65,7 @@ def unpacked(entries: Mapping[str, Tensor], text: str, size: int, damaged: str) 
         CheckpointError: the entries and the metadata contradict each other, are of a later version, or claim far more
             memory than the file has.
     """
-    described = _described(text, damaged)
+    described = read_noted(text, KEY, _VERSION, _is_entry, damaged)
     left = dict(entries)
     claimed = size_of(entries)
     found: dict[str, Tensor] = {}
@@ -146,24 +146,8 @@ _CODES = {"bitmask": _bitmask, "gaps": _gaps}
 # --- unpacking ---
 
 
-def _described(text: str, damaged: str) -> dict[str, tuple[str, list[int]]]:
-    try:
-        found = json.loads(text)
-        version, tensors = found["version"], dict(found["tensors"])
-        well_formed = all(
-            isinstance(entry, list) and len(entry) == 2 and entry[0] in _CODES and _is_shape(entry[1])
-            for entry in tensors.values()
-        )
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise CheckpointError(f"{damaged}: its metadata {KEY} is not what this package writes") from None
-    if version != _VERSION:
-        raise CheckpointError(
-            f"{damaged}: its packing has version {str(version)[:20]}, and this package reads {_VERSION}; install a "
-            "newer softprune"
-        )
-    if not well_formed:
-        raise CheckpointError(f"{damaged}: its metadata {KEY} is not what this package writes")
-    return {name: (code, shape) for name, (code, shape) in tensors.items()}
+def _is_entry(found: object) -> bool:
+    return isinstance(found, list) and len(found) == 2 and found[0] in _CODES and _is_shape(found[1])
 
 
 def _is_shape(found: object) -> bool:

@@ -6,14 +6,13 @@ scale of its row. The metadata `softprune.int8` is JSON, {"version": 1, "tensors
 tensor. Zeros remain zeros, so that `compress.files.packing` can pack the integers.
 """
 
-import json
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from compress.errors import CheckpointError
+from compress.files.noted import noted, read_noted
 
 KEY = "softprune.int8"
 """Of the metadata that says what is rounded."""
@@ -44,7 +43,7 @@ def rounded(tensors: Mapping[str, Tensor], names: Collection[str]) -> tuple[dict
         if kind in _TYPES and name + _SCALES not in tensors and _is_worth_it(tensor):
             found[name], found[name + _SCALES] = _integers(tensor)
             described[name] = kind
-    return found, json.dumps({"version": _VERSION, "tensors": described}, separators=(",", ":"))
+    return found, noted(_VERSION, described)
 
 
 def restored(entries: Mapping[str, Tensor], text: str, most: int, damaged: str) -> dict[str, Tensor]:
@@ -59,11 +58,12 @@ def restored(entries: Mapping[str, Tensor], text: str, most: int, damaged: str) 
         CheckpointError: the entries and the metadata contradict each other, are of a later version, or take more.
     """
     found = dict(entries)
-    described = _described(text, damaged)
-    claimed = sum(found[name].numel() * kind.itemsize for name, kind in described.items() if name in found)
+    described = read_noted(text, KEY, _VERSION, _is_entry, damaged)
+    kinds = {name: _TYPES[word] for name, word in described.items()}
+    claimed = sum(found[name].numel() * kind.itemsize for name, kind in kinds.items() if name in found)
     if claimed > most:
         raise CheckpointError(f"{damaged}: its rounded weights claim {claimed:,} bytes")
-    for name, kind in described.items():
+    for name, kind in kinds.items():
         integers, scales = found.get(name), found.pop(name + _SCALES, None)
         if integers is None or scales is None or integers.dtype != torch.int8 or scales.dtype != torch.float32:
             raise CheckpointError(f"{damaged}: {name!r} lacks its integers or their scales")
@@ -92,18 +92,5 @@ def _for_rows(scales: Tensor, tensor: Tensor) -> Tensor:
     return scales.view(-1, *(1 for _ in tensor.shape[1:]))
 
 
-def _described(text: str, damaged: str) -> dict[str, torch.dtype]:
-    try:
-        found: Any = json.loads(text)
-        version, tensors = found["version"], dict(found["tensors"])
-        well_formed = all(isinstance(kind, str) and kind in _TYPES for kind in tensors.values())
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise CheckpointError(f"{damaged}: its metadata {KEY} is not what this package writes") from None
-    if version != _VERSION:
-        raise CheckpointError(
-            f"{damaged}: its rounding has version {str(version)[:20]}, and this package reads {_VERSION}; install a "
-            "newer softprune"
-        )
-    if not well_formed:
-        raise CheckpointError(f"{damaged}: its metadata {KEY} is not what this package writes")
-    return {name: _TYPES[kind] for name, kind in tensors.items()}
+def _is_entry(found: object) -> bool:
+    return isinstance(found, str) and found in _TYPES

@@ -1,6 +1,7 @@
 """Files are read back by a process that has nothing but them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,18 @@ def test_a_waiting_process_that_fails_is_an_error(tmp_path: Path) -> None:
         early.process.kill()
         with pytest.raises(ProofError, match="the fresh process that reads them back ended with -9"):
             read_back({tmp_path / "m.safetensors": nn.Linear(2, 2)}, torch.randn(2, 2), early=early)
+
+
+@pytest.mark.fresh_process
+def test_a_waiting_process_that_cannot_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compress.export.safetensors(nn.Linear(2, 2), tmp_path / "m.safetensors")
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(reading_back, "_path", lambda: ["x" * 2**20])  # more than a pipe holds
+    with (
+        reading_back.waiting([".safetensors"]) as early,
+        pytest.raises(ProofError, match="the fresh process that reads them back ended with 1"),
+    ):
+        read_back({tmp_path / "m.safetensors": nn.Linear(2, 2)}, torch.randn(2, 2), early=early)
 
 
 @pytest.mark.fresh_process

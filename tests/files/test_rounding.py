@@ -1,7 +1,7 @@
 import json
 import math
-import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from torch import Tensor
 from compress.errors import CheckpointError
 from compress.files.checkpoint import read_weights, write_weights
 from compress.files.rounding import restored, rounded
+
+TimesRefused = Callable[[Path, int], int]
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float32, zeros: float = 0.9) -> Tensor:
@@ -111,17 +113,6 @@ def test_nearly_nothing_but_zeros_stays_readable(tmp_path: Path, monkeypatch: py
     assert torch.equal(read_weights(tmp_path / "a.safetensors").sets[""]["a"], tensor)
 
 
-def test_damaged_files_end_in_one_error(tmp_path: Path) -> None:
-    path, chance, refused = tmp_path / "a.safetensors", random.Random(0), 0
-    write_weights({"a": drawn(40, 50), "b": drawn(60)}, path, sparse=True, int8=["a"])
-    whole = path.read_bytes()
-    for _ in range(200):
-        found = bytearray(whole)
-        for _ in range(chance.randint(1, 3)):
-            found[chance.randrange(len(found))] = chance.randrange(256)
-        path.write_bytes(found[: chance.randrange(len(found))] if chance.random() < 0.3 else found)
-        try:
-            read_weights(path)
-        except CheckpointError:
-            refused += 1
-    assert refused > 60
+def test_damaged_files_end_in_one_error(tmp_path: Path, times_refused: TimesRefused) -> None:
+    write_weights({"a": drawn(40, 50), "b": drawn(60)}, tmp_path / "a.safetensors", sparse=True, int8=["a"])
+    assert times_refused(tmp_path / "a.safetensors", 200) > 60
